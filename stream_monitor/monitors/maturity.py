@@ -9,13 +9,17 @@ Theory of operation
 -------------------
 Delays (label time less prediction time) are counted by cohort of prediction time, half of
 `labels.max_delay` wide, and by group of rows: class of the label, and whether the answer was right.
-A cohort older than `labels.max_delay` is complete. If, over complete cohorts, the delays of a group
-differ from those of the other rows (Kolmogorov-Smirnov, by more than 0.1), rows count as mature
-when they are as old as 99 % of the labels of every group were. Otherwise all rows are.
+A cohort older than `labels.max_delay` is complete. If, within complete cohorts, the delays of a
+group differ from those of the other rows (Kolmogorov-Smirnov, by more than 0.1), rows count as
+mature when they are as old as 99 % of the labels of every group were. Otherwise all rows are.
 
 While there is no complete cohort, nobody knows what is still to come. Then rows are mature at once
 if delays do not depend on the group and at least half of the predictions have their label;
 otherwise when `labels.max_delay` is over.
+
+Groups are compared within cohorts, and before there is a complete one within slots of prediction
+time, of which there are at most 32. Otherwise a model that became worse while the source of labels
+was slow would look like one whose errors are labelled late.
 
 Fraud comes after ten hours, everything else after one:
 
@@ -24,7 +28,7 @@ Fraud comes after ten hours, everything else after one:
 >>> maturity = Maturity(24 * hour)
 >>> bins = np.where(fraud, 31, 24)  # of delays around ten hours and around one
 >>> places = 2 * fraud * BINS + bins
->>> maturity.add(Coded(times // maturity.period_ms, places, times + 10 * hour))
+>>> maturity.add(Coded(times, places, times + 10 * hour))
 >>> maturity.look(lambda: (40_000, 40_000))
 >>> round(maturity.wait_ms / hour, 1), maturity.until_ms == maturity.now_ms - maturity.wait_ms
 (12.9, True)
@@ -38,6 +42,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.join.rows import Pairs
@@ -57,12 +62,15 @@ Greatest difference of two distribution functions that does not matter, and how 
 √(1/n + 1/m) it must be: by chance once in 130,000 comparisons (Kolmogorov's limit).
 """
 COVERAGE_MIN, COMPLETE = 0.5, 0.99
+SLOTS, SLOT_MS = 32, 1_000
+"""Slots of prediction time, and the least width of one: it doubles when there are more."""
 
 
 class Coded(NamedTuple):
-    """Rows as numbers: cohort of each, place among the counts, label time; first labels only."""
+    """Rows as numbers, with their place among the counts."""
 
-    cohort: Int
+    time: Int
+    """Of the prediction, ms; -1: not a first label, which is not counted."""
     place: Int
     label_time: Int
 
@@ -83,6 +91,10 @@ class Maturity(msgspec.Struct):
     max_delay_ms: int
     counts: dict[int, Float] = {}
     """By cohort: (GROUPS * BINS,) rows by group and delay."""
+    slots: dict[int, NDArray[np.float32]] = {}
+    """The same by slot, until there is a complete cohort."""
+    slot_ms: int = SLOT_MS
+    """Width of a slot; 0: there was a complete cohort."""
     now_ms: int = 0
     """The newest label time."""
     wait_ms: int | None = None
@@ -120,26 +132,49 @@ class Maturity(msgspec.Struct):
         delay = np.maximum(pairs.label_time - pairs.time, 1)
         bins = np.clip(np.floor(2 * np.log2(delay / 1e3)) + 1, 0, BINS - 1).astype(np.int64)
         group = np.where(group < 0, 0, np.where(group < GROUPS, group, GROUPS - 2 + group % 2))
-        cohort = np.where(pairs.corrected, -1, pairs.time // self.period_ms)
-        return Coded(cohort, group * BINS + bins, pairs.label_time)
+        time = np.where(pairs.corrected, -1, pairs.time)
+        return Coded(time, group * BINS + bins, pairs.label_time)
 
     def add(self, rows: Coded) -> None:
         """Count rows, in the order in which their labels came."""
-        if not len(rows.cohort):
+        if not len(rows.time):
             return
         self.now_ms = max(self.now_ms, int(rows.label_time.max()))
+        if self.slot_ms:
+            self._add_slots(rows)
         newest = max(self.counts, default=-1)
-        low, high = int(rows.cohort.min()), int(rows.cohort.max())
+        cohorts = rows.time // self.period_ms
+        low, high = int(cohorts.min()), int(cohorts.max())
         if low == high == newest >= 0:  # nearly always
             self.counts[newest] += np.bincount(rows.place, minlength=GROUPS * BINS)
             return
-        seen = np.maximum(np.maximum.accumulate(rows.cohort), newest)
-        kept = (rows.cohort >= 0) & (rows.cohort > seen - PERIODS)
-        for cohort in np.unique(rows.cohort[kept]).tolist():
-            found = np.bincount(rows.place[kept & (rows.cohort == cohort)], minlength=GROUPS * BINS)
+        seen = np.maximum(np.maximum.accumulate(cohorts), newest)
+        kept = (cohorts >= 0) & (cohorts > seen - PERIODS)
+        for cohort in np.unique(cohorts[kept]).tolist():
+            found = np.bincount(rows.place[kept & (cohorts == cohort)], minlength=GROUPS * BINS)
             self.counts[cohort] = self.counts.get(cohort, np.zeros(GROUPS * BINS)) + found
         newest = max(self.counts, default=-1)
         self.counts = {k: c for k, c in sorted(self.counts.items()) if k > newest - PERIODS}
+
+    def _add_slots(self, rows: Coded) -> None:
+        size = GROUPS * BINS
+        slots, places = rows.time // self.slot_ms, rows.place
+        low, high = int(slots.min()), int(slots.max())
+        if low == high and low in self.slots:  # nearly always
+            self.slots[low] += np.bincount(places, minlength=size)
+            return
+        if low < 0:
+            slots, places = slots[slots >= 0], places[slots >= 0]
+        found, at = np.unique(slots, return_inverse=True)
+        counts = np.bincount(at * size + places, minlength=len(found) * size).reshape(-1, size)
+        for slot, more in zip(found.tolist(), counts.astype(np.float32), strict=True):
+            self.slots[slot] = self.slots[slot] + more if slot in self.slots else more
+        while len(self.slots) > SLOTS:
+            self.slot_ms *= 2
+            wider: dict[int, NDArray[np.float32]] = {}
+            for slot, more in self.slots.items():
+                wider[slot // 2] = wider.get(slot // 2, np.float32(0)) + more
+            self.slots = wider
 
     def look(self, covered: Callable[[], tuple[float, float]]) -> None:
         """
@@ -153,29 +188,42 @@ class Maturity(msgspec.Struct):
         """
         ended = (self.now_ms - self.max_delay_ms) // self.period_ms
         complete = [c for cohort, c in self.counts.items() if cohort < ended]
-        counts = sum(complete, np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
-        if counts.sum() >= ROWS_MIN:
+        if sum(c.sum() for c in complete) >= ROWS_MIN:
+            self.slots, self.slot_ms = {}, 0
+            counts = np.array(complete).reshape(-1, GROUPS, BINS)
             self.depends = self._depends(counts)
-            self.wait_ms = self._usual(counts) if self.depends else None
+            self.wait_ms = self._usual(counts.sum(axis=0)) if self.depends else None
             return
-        counts = sum(self.counts.values(), np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
         labels, predictions = covered()
-        self.depends = self._depends(counts)
+        counts = np.array([*(self.slots or self.counts).values()], np.float64)
+        self.depends = self._depends(counts.reshape(-1, GROUPS, BINS))
         early = labels < COVERAGE_MIN * predictions or self.depends
         self.wait_ms = self.max_delay_ms if early else None
 
     def _depends(self, counts: Float) -> bool:
-        """Whether the delays of a group differ from those of the other rows."""
-        rows = counts.sum(axis=1)
-        rest = rows.sum() - rows
-        asked = (rows >= GROUP_MIN) & (rest >= GROUP_MIN)
+        """
+        Whether the delays of a group differ from those of the other rows of the same time.
+
+        Parameters
+        ----------
+        counts : (times, GROUPS, BINS) float64
+        """
+        rows = counts.sum(axis=2)
+        rest = rows.sum(axis=1, keepdims=True) - rows
+        # of the difference of two means: 1 / (1/n + 1/m)
+        weight = np.divide(rows * rest, rows + rest, out=np.zeros_like(rows), where=rows > 0)
+        seen = weight > 0
+        asked = np.minimum((rows * seen).sum(axis=0), (rest * seen).sum(axis=0)) >= GROUP_MIN
         if not asked.any():
             return False
-        total = np.cumsum(counts, axis=1)[asked]
-        others = total.sum(axis=0) if asked.all() else np.cumsum(counts.sum(axis=0))
-        rows, rest = rows[asked], rest[asked]
-        gap = np.abs(total / rows[:, None] - (others - total) / rest[:, None]).max(axis=1)
-        return bool(((gap > DIFFERENCE_MIN) & (gap > KS * np.sqrt(1 / rows + 1 / rest))).any())
+        rows, rest, weight = (x[:, asked] for x in (rows, rest, weight))
+        total = np.cumsum(counts, axis=2)
+        others = total.sum(axis=1, keepdims=True) - total[:, asked]
+        gaps = total[:, asked] / np.maximum(rows, 1.0)[..., None]
+        gaps -= others / np.maximum(rest, 1.0)[..., None]
+        gap = np.abs((gaps * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[:, None])
+        found = gap.max(axis=1)
+        return bool(((found > DIFFERENCE_MIN) & (found * np.sqrt(weight.sum(axis=0)) > KS)).any())
 
     def _usual(self, counts: Float) -> int:
         """

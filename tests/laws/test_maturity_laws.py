@@ -252,12 +252,41 @@ def test_few_labels_of_many_predictions_wait_for_the_longest_delay():
     assert of.performance.maturity.wait_ms is None, "now it is known that no more will come"
 
 
+@pytest.mark.parametrize("pause_min", [10, 60])
+@pytest.mark.parametrize("after_h", [2, 8])
+def test_a_pause_of_the_source_of_labels_is_no_dependence_and_keeps_the_drift_open(
+    pause_min, after_h
+):
+    """On the first day a model gets worse, and then labels pause and come all at once."""
+    rng = np.random.default_rng(17)
+    began, end = T0 + int(after_h * HOUR), T0 + int(after_h * HOUR) + 4 * HOUR
+    pairs = late(17, 1, 1, 1)
+    time = np.linspace(T0, end, len(pairs.row)).astype(np.int64)
+    came, pause = time + 5_000, pause_min * 60_000
+    stop = began + 20 * 60_000
+    came = np.where((came > stop) & (came < stop + pause), stop + pause, came)
+    wrong = rng.random(len(time)) < np.where(time > began, 0.4, 0.1)
+    fraud = rng.random(len(time)) < 0.5
+    pairs = pairs._replace(
+        time=time, label_time=came, label=fraud.astype(float), outcome=(fraud ^ wrong).astype(float)
+    )
+    of = version({})
+    told(of, pairs)
+    assert not of.performance.maturity.is_known
+    assert not of.performance.maturity.depends
+    assert of.errors.evidence is not None
+    (drifted,) = of.errors.evidence.drifted.values()
+    assert drifted.open
+    assert abs(drifted.change_ms - began) < HOUR / 4
+
+
 @pytest.mark.parametrize("sizes", [[1, 7], [300, 2], [5_000]])
 def test_how_rows_were_cut_and_restarts_do_not_show(sizes):
     rng = np.random.default_rng(6)
     n = 5_000
     cohort = np.sort(rng.integers(100, 130, n)) - rng.integers(0, 12, n)
-    rows = Coded(cohort, rng.integers(0, 8 * BINS, n), cohort * 1_000 + rng.integers(0, 999, n))
+    time = np.where(rng.random(n) < 0.1, -1, cohort * 12 * HOUR + rng.integers(0, HOUR, n))
+    rows = Coded(time, rng.integers(0, 8 * BINS, n), time + rng.integers(0, 24 * HOUR, n))
     whole, cut, at = Maturity(DELAY), Maturity(DELAY), 0
     whole.add(rows)
     while at < n:
@@ -280,6 +309,6 @@ def test_the_difference_of_delays_is_that_of_scipy():
         pairs = pairs._replace(label_time=pairs.time + delay.astype(np.int64))
         maturity = Maturity(DELAY)
         maturity.add(maturity.coded(pairs, 2 * fraud.astype(np.int64)))
-        counts = np.sum(list(maturity.counts.values()), axis=0).reshape(-1, BINS)
+        counts = np.sum(list(maturity.counts.values()), axis=0).reshape(1, -1, BINS)
         assert maturity._depends(counts) == depends
         assert (ks_2samp(delay[fraud], delay[~fraud]).statistic > 0.1) == depends
