@@ -164,6 +164,7 @@ class Errors(OneSignal):
 
     def state(self) -> ErrorsState:
         """In a snapshot."""
+        self.late.joined()
         return ErrorsState(
             **self.form(),
             left_out=self.left_out,

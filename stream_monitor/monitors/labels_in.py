@@ -36,19 +36,12 @@ def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
     """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
     told: list[tuple[Told, bool]] = []
     by_segment: list[Bool] = []  # segments pause while rows wait
-    maturity = version.performance.maturity
     for errors, times, origin, due in strides:
         rows = Told(errors, times, origin)
         if version.performance.task == "regression":
             told.append((rows, False))
         else:
-            if version.errors.late.waits != maturity.depends:
-                _tell(version, told)
-                waited, anew = version.errors.turn(maturity)
-                told = [] if waited is None else [(waited, True)]
-                by_segment = [each & (not anew) for each in by_segment]
-            if (ready := version.errors.ready(rows, maturity, due=due)) is not None:
-                told.append((ready, True))
+            version.contained.run("drift", _in_turn, version, rows, told, by_segment, due=due)
         by_segment.append(np.full(len(errors), not version.errors.late.waits))
         _watch_errors(version, errors, times)
         if due:
@@ -70,6 +63,25 @@ def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
         of = version.performance
         found = [each for part in _joined(scored) for each in scored_rows(of, *part)]
         version.contained.run("drift", version.calibration.add, found)
+
+
+def _in_turn(
+    version: Version,
+    rows: Told,
+    told: list[tuple[Told, bool]],
+    by_segment: list[Bool],
+    *,
+    due: bool,
+) -> None:
+    """Append rows to those that are `told`, now or when they are mature."""
+    maturity = version.performance.maturity
+    if version.errors.late.waits != maturity.depends:
+        _tell(version, told)
+        waited, anew = version.errors.turn(maturity)
+        told[:] = [] if waited is None else [(waited, True)]
+        by_segment[:] = [each & (not anew) for each in by_segment]
+    if (ready := version.errors.ready(rows, maturity, due=due)) is not None:
+        told.append((ready, True))
 
 
 def _tell(version: Version, told: list[tuple[Told, bool]]) -> None:

@@ -32,6 +32,13 @@ class Told(NamedTuple):
     origin: Int
     """Of the labels."""
 
+    def at(self, index: slice | np.ndarray) -> Told:
+        """A part of the rows."""
+        return Told(self.errors[index], self.times_ms[index], self.origin[index])
+
+
+NOBODY = Told(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
 
 class LateErrors(msgspec.Struct):
     """
@@ -42,14 +49,15 @@ class LateErrors(msgspec.Struct):
     >>> late, rows = LateErrors(waits=True), np.array([30, 10, 20])
     >>> late.add(Told(np.array([1.0, 0.0, 1.0]), rows, rows))
     >>> found = late.take(20)
-    >>> found.errors.tolist(), found.times_ms.tolist(), late.times_ms.tolist()
+    >>> found.errors.tolist(), found.times_ms.tolist(), late.joined().times_ms.tolist()
     ([0.0, 1.0], [10, 20], [30])
     """
 
     waits: bool = False
-    errors: Float = msgspec.field(default_factory=lambda: np.empty(0))
-    times_ms: Int = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
-    origin: Int = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
+    parts: list[Told] = []
+    """Rows that wait, in the order in which their labels came."""
+    waiting: int = 0
+    """How many."""
     taken_ms: int = -1
     """Rows up to this event time were taken; a label that comes later still is left out."""
     newest_ms: int = -1
@@ -69,18 +77,18 @@ class LateErrors(msgspec.Struct):
         while first < n:
             chosen = (self.seen + np.arange(n - first)) % self.every == 0
             kept = first + np.flatnonzero(chosen & (rows.times_ms[first:] > self.taken_ms))
-            room = WAITING_MAX - len(self.errors)
+            room = WAITING_MAX - self.waiting
             # it is thinned at the very row for which there is no room, so that no cut shows
             end = int(kept[room]) if len(kept) > room else n
             here = kept[:room]
-            self.errors = np.append(self.errors, rows.errors[here])
-            self.times_ms = np.append(self.times_ms, rows.times_ms[here])
-            self.origin = np.append(self.origin, rows.origin[here])
+            if len(here):
+                self.parts.append(rows.at(here))
+                self.waiting += len(here)
             self.seen += end - first
             first = end
             if end < n:
                 self.every *= 2
-                self._keep(slice(None, None, 2))
+                self._keep(self.joined().at(slice(None, None, 2)))
 
     def turn(self, maturity: Maturity) -> Told | None:
         """
@@ -105,17 +113,23 @@ class LateErrors(msgspec.Struct):
 
     def take(self, until_ms: int) -> Told:
         """Take the rows up to an event time, in the order of time."""
-        order = np.argsort(self.times_ms, kind="stable")
-        due = order[: np.searchsorted(self.times_ms[order], until_ms, side="right")]
-        found = Told(self.errors[due], self.times_ms[due], self.origin[due])
-        left = np.ones(len(self.errors), np.bool_)
+        rows = self.joined()
+        order = np.argsort(rows.times_ms, kind="stable")
+        due = order[: np.searchsorted(rows.times_ms[order], until_ms, side="right")]
+        left = np.ones(len(order), np.bool_)
         left[due] = False
-        self._keep(left)
+        self._keep(rows.at(left))
         self.taken_ms = max(self.taken_ms, until_ms)
-        if self.every > 1 and len(self.errors) < WAITING_MAX // 4:
+        if self.every > 1 and self.waiting < WAITING_MAX // 4:
             self.every //= 2
-        return found
+        return rows.at(due)
 
-    def _keep(self, these: slice | np.ndarray) -> None:
-        self.errors, self.times_ms = self.errors[these], self.times_ms[these]
-        self.origin = self.origin[these]
+    def joined(self) -> Told:
+        """All rows that wait; they are one part from here on, wherever the log was cut."""
+        if len(self.parts) != 1:
+            columns = zip(NOBODY, *self.parts, strict=True)
+            self._keep(Told(*(np.concatenate(column) for column in columns)))
+        return self.parts[0]
+
+    def _keep(self, rows: Told) -> None:
+        self.parts, self.waiting = [rows], len(rows.errors)
