@@ -126,10 +126,10 @@ class LateErrors(msgspec.Struct):
 
     def joined(self) -> Told:
         """All rows that wait; they are one part from here on, wherever the log was cut."""
-        if len(self.parts) != 1:
-            columns = zip(NOBODY, *self.parts, strict=True)
-            self._keep(Told(*(np.concatenate(column) for column in columns)))
-        return self.parts[0]
+        if len(self.parts) > 1:
+            self._keep(Told(*(np.concatenate(column) for column in zip(*self.parts, strict=True))))
+        return self.parts[0] if self.parts else NOBODY
 
     def _keep(self, rows: Told) -> None:
-        self.parts, self.waiting = [rows], len(rows.errors)
+        self.waiting = len(rows.errors)
+        self.parts = [rows] if self.waiting else []
