@@ -8,9 +8,9 @@ of all rows. Only event times decide, so it does not show how rows were cut.
 Theory of operation
 -------------------
 Delays (label time less prediction time) are counted by cohort of prediction time, half of
-`labels.max_delay` wide, and by group of rows: class of the label, and whether the answer was right.
-A cohort older than `labels.max_delay` is complete. If, within complete cohorts, the delays of a
-group differ from those of the other rows (Kolmogorov-Smirnov, by more than 0.1), rows count as
+`labels.max_delay` wide, and by group of rows: class of the label, whether the answer was right, or
+both. A cohort older than `labels.max_delay` is complete. If, within complete cohorts, the delays of
+a group differ from those of the other rows (Kolmogorov-Smirnov, by more than 0.1), rows count as
 mature when they are as old as 99 % of the labels of every group were. Otherwise all rows are.
 
 While there is no complete cohort, nobody knows what is still to come. Then rows are mature at once
@@ -55,13 +55,16 @@ PERIODS = 8
 """Cohorts that are kept: four times `labels.max_delay`."""
 PERIOD_MIN_MS = 60_000
 ROWS_MIN, GROUP_MIN = 100, 30
-"""Rows of complete cohorts, and of a group and of the others, before they say anything."""
-DIFFERENCE_MIN, KS = 0.1, 2.5
+"""Rows of complete cohorts, and of a group, before they say how late labels come."""
+ASKED_MIN, DIFFERENCE_MIN, KS = 10, 0.1, 2.5
 """
-Greatest difference of two distribution functions that does not matter, and how many times
-√(1/n + 1/m) it must be: by chance once in 130,000 comparisons (Kolmogorov's limit).
+Rows of a group and of the others before they are compared; the greatest difference of two
+distribution functions that does not matter; and how many times √(1/n + 1/m) it must be: by chance
+once in 130,000 comparisons (Kolmogorov's limit, which of few rows is more than the truth).
 """
 COVERAGE_MIN, COMPLETE = 0.5, 0.99
+LOOKS = 64
+"""Looks in `labels.max_delay`, while nothing is known."""
 SLOTS, SLOT_MS = 32, 1_000
 """Slots of prediction time, and the least width of one: it doubles when there are more."""
 
@@ -97,6 +100,8 @@ class Maturity(msgspec.Struct):
     """Width of a slot; 0: there was a complete cohort."""
     now_ms: int = 0
     """The newest label time."""
+    looked_ms: int = 0
+    """The newest label time when it was last decided."""
     wait_ms: int | None = None
     """Age at which rows are mature; None if all of them are."""
     depends: bool = False
@@ -111,6 +116,11 @@ class Maturity(msgspec.Struct):
     def until_ms(self) -> int | None:
         """Event time up to which rows are mature; None if all of them are."""
         return None if self.wait_ms is None else self.now_ms - self.wait_ms
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look, because nothing is known yet and some labels came since."""
+        return self.slot_ms > 0 and self.now_ms - self.looked_ms >= self.max_delay_ms // LOOKS
 
     @property
     def is_known(self) -> bool:
@@ -186,6 +196,7 @@ class Maturity(msgspec.Struct):
             Gives labelled rows and predictions up to the newest labelled row. It is asked only
             while there is no complete cohort.
         """
+        self.looked_ms = self.now_ms
         ended = (self.now_ms - self.max_delay_ms) // self.period_ms
         complete = [c for cohort, c in self.counts.items() if cohort < ended]
         if sum(c.sum() for c in complete) >= ROWS_MIN:
@@ -208,18 +219,24 @@ class Maturity(msgspec.Struct):
         ----------
         counts : (times, GROUPS, BINS) float64
         """
+        counts = counts[:, :, counts.any(axis=(0, 1))]
+        if counts.shape[2] < 2:
+            return False
+        classes, wrong = counts[:, ::2] + counts[:, 1::2], counts[:, 1::2].sum(axis=1)
+        all_rows = classes.sum(axis=1, keepdims=True)
+        counts = np.concatenate([counts, classes, wrong[:, None]], axis=1)
         rows = counts.sum(axis=2)
-        rest = rows.sum(axis=1, keepdims=True) - rows
+        rest = all_rows.sum(axis=2) - rows
         # of the difference of two means: 1 / (1/n + 1/m)
         weight = np.divide(rows * rest, rows + rest, out=np.zeros_like(rows), where=rows > 0)
         seen = weight > 0
-        asked = np.minimum((rows * seen).sum(axis=0), (rest * seen).sum(axis=0)) >= GROUP_MIN
+        asked = np.minimum((rows * seen).sum(axis=0), (rest * seen).sum(axis=0)) >= ASKED_MIN
         if not asked.any():
             return False
         rows, rest, weight = (x[:, asked] for x in (rows, rest, weight))
-        total = np.cumsum(counts, axis=2)
-        others = total.sum(axis=1, keepdims=True) - total[:, asked]
-        gaps = total[:, asked] / np.maximum(rows, 1.0)[..., None]
+        total = np.cumsum(counts[:, asked], axis=2)
+        others = np.cumsum(all_rows, axis=2) - total
+        gaps = total / np.maximum(rows, 1.0)[..., None]
         gaps -= others / np.maximum(rest, 1.0)[..., None]
         gap = np.abs((gaps * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[:, None])
         found = gap.max(axis=1)

@@ -391,7 +391,8 @@ class Performance:
         """Event time up to which rows are mature; None if all of them are."""
         if self.kind == "numbers":
             return None
-        if not due or self.pairs <= self.rows or self.pairs % (STRIDE * self.stride) == 0:
+        block = self.pairs <= self.rows or self.pairs % (STRIDE * self.stride) == 0
+        if not due or block or self.maturity.is_due:
             until_ms, labels = windows.state.frontier_ms, float(windows.state.total[0])
             self.maturity.look(lambda: (labels, self._predictions(until_ms)))
         if (until := self.maturity.until_ms) is not None and not measured(self.settings):
