@@ -375,26 +375,35 @@ class Ring:
         before, capacity = len(self.column["id"]), rows + rows // 8
         if self.rows_max is not None and rows <= self.rows_max + CAPACITY_MIN:
             capacity = min(capacity, self.rows_max + CAPACITY_MIN)
+        if self.head <= before:
+            # it has not gone round yet: every row keeps its place, and so the index stays valid
+            for name in list(self.column):
+                self.column[name] = _longer(self.column.pop(name), capacity)
+            if self._older is not None:
+                self._older = _longer(self._older, capacity)
+            return
         seqs = np.arange(self.tail, self.head)
         old, new = self._at(seqs), seqs % capacity
-        # the ring has not gone round yet: every row keeps its place, and so the index stays valid
-        stay = self.head <= before
         for name, column in self.column.items():
-            self.column[name] = _grown(
-                column, capacity, *((slice(before),) * 2 if stay else (new, old))
-            )
-        if not stay:
-            self.reindex()
-        elif self._older is not None:
-            self._older = _grown(self._older, capacity, slice(before), slice(before))
+            grown = np.zeros(capacity, column.dtype)
+            grown[new] = column[old]
+            self.column[name] = grown
+        self.reindex()
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """Values of a column from seq `start` to `end`, in order."""
         return self.get(name, np.arange(start, end))
 
 
-def _grown(column: NDArray[Any], capacity: int, to: Any, at: Any) -> NDArray[Any]:
-    """A longer column, with the values at `at` of this one moved to `to`."""
-    grown = np.zeros(capacity, column.dtype)
-    grown[to] = column[at]
-    return grown
+def _longer(column: NDArray[Any], capacity: int) -> NDArray[Any]:
+    """
+    A column with room for more at its end. If nobody else holds it, it is made longer where it is:
+    the pages of a large one are moved, not copied.
+    """
+    try:
+        column.resize(capacity)
+    except ValueError:
+        grown = np.zeros(capacity, column.dtype)
+        grown[: len(column)] = column
+        return grown
+    return column
