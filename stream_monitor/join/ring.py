@@ -347,10 +347,9 @@ class Ring:
         if self._older is None:
             self._older = np.zeros(len(self.column["id"]), np.uint32)
         met = np.unique(slot)  # the row that has the slot now is one of the chain
-        slot, at = (
-            np.concatenate([met, slot]),
-            np.concatenate([self._slots[met].astype(np.int64) - 1, at]),
-        )
+        place = self._slots[met].astype(np.int64) - 1
+        other = ~np.isin(place, at)  # it may be forgotten, and its place be that of a new row
+        slot, at = np.append(met[other], slot), np.append(place[other], at)
         seq = self._seq_at(at)
         order = np.lexsort((seq, slot))
         slot, at, seq = slot[order], at[order], seq[order]
@@ -378,9 +377,14 @@ class Ring:
         if self.head <= before:
             # it has not gone round yet: every row keeps its place, and so the index stays valid
             for name in list(self.column):
-                self.column[name] = _longer(self.column.pop(name), capacity)
+                column = self.column.pop(name)
+                try:
+                    column.resize(capacity)  # the pages of a large one are moved, not copied
+                except ValueError:  # a snapshot holds it
+                    column = np.append(column, np.zeros(capacity - before, column.dtype))
+                self.column[name] = column
             if self._older is not None:
-                self._older = _longer(self._older, capacity)
+                self._older = np.append(self._older, np.zeros(capacity - before, np.uint32))
             return
         seqs = np.arange(self.tail, self.head)
         old, new = self._at(seqs), seqs % capacity
@@ -393,17 +397,3 @@ class Ring:
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """Values of a column from seq `start` to `end`, in order."""
         return self.get(name, np.arange(start, end))
-
-
-def _longer(column: NDArray[Any], capacity: int) -> NDArray[Any]:
-    """
-    A column with room for more at its end. If nobody else holds it, it is made longer where it is:
-    the pages of a large one are moved, not copied.
-    """
-    try:
-        column.resize(capacity)
-    except ValueError:
-        grown = np.zeros(capacity, column.dtype)
-        grown[: len(column)] = column
-        return grown
-    return column

@@ -366,10 +366,8 @@ class Performance:
         """Verdicts of the thresholds; if a stride is full (`due`), of the trend too."""
         if self.windows is None:
             return
-        key, until_ms = (
-            context.key("performance", "", "threshold"),
-            self._mature(self.windows, due=due),
-        )
+        key = context.key("performance", "", "threshold")
+        until_ms = self._mature(self.windows, due=due)
         limits = self.settings, self.windows, key, until_ms
         yield from threshold_verdicts(*limits, longer=not due)
         if not measured(self.settings):
@@ -391,8 +389,8 @@ class Performance:
         """Event time up to which rows are mature; None if all of them are."""
         if self.kind == "numbers":
             return None
-        block = self.pairs <= self.rows or self.pairs % (STRIDE * self.stride) == 0
-        if not due or block or self.maturity.is_due:
+        due &= self.pairs > self.rows and self.pairs % (STRIDE * self.stride) != 0
+        if not due or self.maturity.is_due:
             until_ms, labels = windows.state.frontier_ms, float(windows.state.total[0])
             self.maturity.look(lambda: (labels, self._predictions(until_ms)))
         if (until := self.maturity.until_ms) is not None and not measured(self.settings):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.join import ring as module
@@ -37,6 +37,7 @@ def pairs(ring: Ring, ids: np.ndarray) -> set[tuple[int, int]]:
 
 @settings(max_examples=200)
 @given(STEPS, st.sampled_from([8, 16, 64]), st.sampled_from([0, 2, 100]))
+@example([([0, 1], 1), ([0] * 7, 0)], 8, 100)  # the last has the place of the one forgotten
 def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
     before = module.CAPACITY_MIN, module.FEW
     # small, so that places are used again and the index is made again
