@@ -55,7 +55,7 @@ PERIODS = 8
 """Cohorts that are kept: four times `labels.max_delay`."""
 PERIOD_MIN_MS = 60_000
 ROWS_MIN, GROUP_MIN = 100, 30
-"""Rows of complete cohorts, and of a group, before they say how late labels come."""
+"""Rows of complete cohorts, and of a group, before they say by themselves how late labels come."""
 ASKED_MIN, DIFFERENCE_MIN, KS = 10, 0.1, 2.5
 """
 Rows of a group and of the others before they are compared; the greatest difference of two
@@ -63,7 +63,7 @@ distribution functions that does not matter; and how many times √(1/n + 1/m) i
 once in 130,000 comparisons (Kolmogorov's limit, which of few rows is more than the truth).
 """
 COVERAGE_MIN, COMPLETE = 0.5, 0.99
-LOOKS = 64
+EARLY_LOOKS = 64
 """Looks in `labels.max_delay`, while nothing is known."""
 SLOTS, SLOT_MS = 32, 1_000
 """Slots of prediction time, and the least width of one: it doubles when there are more."""
@@ -120,7 +120,7 @@ class Maturity(msgspec.Struct):
     @property
     def is_due(self) -> bool:
         """Whether it is time to look, because nothing is known yet and some labels came since."""
-        return self.slot_ms > 0 and self.now_ms - self.looked_ms >= self.max_delay_ms // LOOKS
+        return self.slot_ms > 0 and self.now_ms - self.looked_ms >= self.max_delay_ms // EARLY_LOOKS
 
     @property
     def is_known(self) -> bool:
@@ -248,6 +248,6 @@ class Maturity(msgspec.Struct):
         """
         small = counts.sum(axis=1) < GROUP_MIN
         counts = np.vstack([counts[~small], counts[small].sum(axis=0)])
-        total = np.cumsum(counts[counts.sum(axis=1) >= GROUP_MIN], axis=1)
+        total = np.cumsum(counts[counts.sum(axis=1) >= ASKED_MIN], axis=1)
         at = int((total < COMPLETE * total[:, -1:]).sum(axis=1).max())
         return min(math.ceil(1_000 * 2 ** (at / 2)), self.max_delay_ms)

@@ -194,10 +194,11 @@ def test_segments_pause_at_the_same_row_wherever_the_log_is_cut(monkeypatch):
     assert found[0] == found[1] == found[2] != found[3] == found[4] == found[5]
 
 
-def test_groups_of_few_rows_make_all_wait_too():
-    """Thirty labels of fraud come late; each of its two groups is too small to be asked alone."""
+@pytest.mark.parametrize("fraud", [(20, 10), (8, 4)])
+def test_groups_of_few_rows_make_all_wait_too(fraud):
+    """Few labels of fraud come late; each of its two groups is too small to be asked alone."""
     maturity, counts = Maturity(DELAY), np.zeros((GROUPS, BINS))
-    counts[0, 24], counts[2, 31], counts[3, 31] = 500, 20, 10
+    counts[0, 24], (counts[2, 31], counts[3, 31]) = 500, fraud
     maturity.counts, maturity.now_ms = {0: counts.ravel()}, 10 * DELAY
     maturity.look(lambda: (0.0, 0.0))
     assert maturity.depends
