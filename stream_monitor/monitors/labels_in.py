@@ -20,7 +20,7 @@ from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.containment import Judge
 from stream_monitor.monitors.due import of_estimate
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.late_errors import Told
+from stream_monitor.monitors.late_errors import Told, joined
 from stream_monitor.monitors.performance import Performance, Stride
 from stream_monitor.monitors.signals import ERRORS
 
@@ -87,10 +87,8 @@ def _in_turn(
 def _tell(version: Version, told: list[tuple[Told, bool]]) -> None:
     """Errors go to the detector on counts, neighbours of one kind together."""
     for binary, alike in groupby(told, key=itemgetter(1)):
-        columns = [
-            np.concatenate(parts) for parts in zip(*(rows for rows, _ in alike), strict=True)
-        ]
-        version.contained.run("drift", version.errors.add, *columns, binary=binary)
+        rows = joined([rows for rows, _ in alike])
+        version.contained.run("drift", version.errors.add, *rows, binary=binary)
 
 
 def _joined(parts: list[ScoredPart]) -> Iterator[ScoredPart]:

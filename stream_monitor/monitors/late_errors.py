@@ -8,6 +8,7 @@ when is decided by the log alone, so cuts and restarts do not show.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -35,6 +36,15 @@ class Told(NamedTuple):
     def at(self, index: slice | np.ndarray) -> Told:
         """A part of the rows."""
         return Told(self.errors[index], self.times_ms[index], self.origin[index])
+
+
+def joined(parts: Sequence[Told]) -> Told:
+    """Rows one part after the other."""
+    return Told(
+        np.concatenate([part.errors for part in parts]),
+        np.concatenate([part.times_ms for part in parts]),
+        np.concatenate([part.origin for part in parts]),
+    )
 
 
 NOBODY = Told(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
@@ -127,7 +137,7 @@ class LateErrors(msgspec.Struct):
     def joined(self) -> Told:
         """All rows that wait; they are one part from here on, wherever the log was cut."""
         if len(self.parts) > 1:
-            self._keep(Told(*(np.concatenate(column) for column in zip(*self.parts, strict=True))))
+            self._keep(joined(self.parts))
         return self.parts[0] if self.parts else NOBODY
 
     def _keep(self, rows: Told) -> None:
